@@ -60,7 +60,7 @@ async def test_every_client_names_the_cause(code: str, secured_kafka: SecuredKaf
 
 @pytest.mark.parametrize("listener", ["TLS", "MUTUAL", "SASLTLS", "SASLPLAIN"])
 async def test_right_settings_work_on_each_listener(listener: str, secured_kafka: SecuredKafka) -> None:
-    """So what the test above finds is the fault that each of its settings has, and not the broker."""
+    """This shows that the test above finds a wrong setting and not a broken broker."""
     settings = _right(secured_kafka, listener)
     await create_topics(settings)
     async with KafkaPublisher(settings) as publisher:
@@ -118,7 +118,7 @@ async def test_a_server_that_accepts_and_stays_silent_is_named() -> None:
 
 
 async def test_a_killed_broker_is_noticed_within_ten_seconds_and_so_is_its_return() -> None:
-    """What readiness shows as ``kafka: connected``."""
+    """Readiness shows it as ``kafka: connected``."""
     skip_without_java()
     with running_apache_kafka() as broker:
         settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)

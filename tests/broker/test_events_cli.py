@@ -258,7 +258,7 @@ def _run(*arguments: str) -> Result:
 
 @pytest.mark.usefixtures("logging_restored")
 def test_the_commands_on_a_cluster(home: KafkaSettings) -> None:
-    """What was published is shown, proved, and found changed where it was changed."""
+    """`tail` shows the published events, and `verify` proves all but the changed one."""
     good, bad = _login(b"ref-1"), replace(_login(b"ref-2"), value=LOGIN + b" ")
     asyncio.run(_publish(home, good))
     told = _run("tail", "--topic", "login", "--no-follow", "--json")

@@ -30,7 +30,7 @@ from pipeline.kafka.admin import check_topics, create_topics, topic_table
 
 
 async def test_topics_are_created_once_and_pass_the_check(apache_kafka: Broker) -> None:
-    """What the command makes is what the check wants; a second run changes nothing."""
+    """The check finds no difference in created topics, and a second run changes nothing."""
     settings = await fresh_settings(apache_kafka)
     await create_topics(settings)
     assert [result.created for result in await create_topics(settings)] == [False] * len(TOPICS)
@@ -136,7 +136,7 @@ async def test_a_member_that_starts_before_its_topics_waits_and_makes_none(apach
 
 
 async def test_a_cluster_that_refuses_is_quoted(apache_kafka: Broker) -> None:
-    """More replicas than brokers."""
+    """The test asks for more replicas than there are brokers."""
     settings = (await fresh_settings(apache_kafka)).model_copy(
         update={"topic_prefix": "refused.", "replication_factor": 3}
     )
@@ -177,7 +177,7 @@ def test_the_table_is_exported_for_other_tools() -> None:
 
 
 async def test_a_topic_is_read_in_ranges(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
-    """Only the partition and offsets asked for, cut to what is there."""
+    """The reader returns only the existing records of the given partition and offsets."""
     positions = [await publisher.publish(outgoing("k", b"%d" % number)) for number in range(10)]
     partition = positions[0].partition
 

@@ -159,7 +159,7 @@ async def test_a_replaced_file_applies_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_swapped_symlink_applies_at_once(tmp_path: Path) -> None:
-    """Mounted secrets are rotated so."""
+    """Kubernetes rotates mounted secrets in this way."""
     (tmp_path / "one").write_text("first-token")
     (tmp_path / "two").write_text("other-token")
     path = tmp_path / "token"

@@ -26,10 +26,12 @@ Prints one line on stdout when it is ready:
 Logs go to stderr. SIGTERM or SIGINT stops it in an orderly way, with exit code 0."""
 
 _OBJECTS_PER_COLLECTION: Final = {"ingress": 10_000}
-"""New objects until the garbage collector of a ready process looks at them. Python's 700 are those of a few requests,
-which are still in work: it would look often, and find nothing."""
+"""How many new objects start a run of the garbage collector, by process.
+
+The requests in work hold more than Python's default of 700. With the default, most runs would find nothing to free.
+"""
 _OBJECTS_OF_STAGES: Final = 700
-"""The same for all others. A stage has chunks of files in memory, which should not wait long for the collector."""
+"""The same for every other process. A stage holds chunks of files, so unused ones must be freed soon."""
 
 log = structlog.get_logger(__name__)
 
@@ -169,7 +171,7 @@ def _ready(ready: Ready) -> None:
 
 
 def _collect_less(ready: Ready) -> None:
-    """Spare the garbage collector what stays as long as the process, and in an ingress what requests in work hold."""
+    """Let the garbage collector skip the objects that exist now, because they live as long as the process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION.get(ready.name, _OBJECTS_OF_STAGES))

@@ -112,7 +112,7 @@ def _print_remedies(broken: Sequence[TopicFinding]) -> None:
 @pass_setup
 def export(setup: Setup, *, as_format: str, groups: Sequence[str]) -> None:
     """Print the definition of every topic, for other tools that create them. Without [kafka], uses its defaults."""
-    del as_format  # the only format so far; scripts name it, so that a second format does not change them
+    del as_format  # there is only one format; a script that names it keeps working when there is a second one
     settings = setup.settings()
     kafka = settings.kafka or KafkaSettings(bootstrap_servers="unused:1")
     click.echo(json.dumps(topic_table(kafka, _specs(settings, groups, every=True)), indent=2))

@@ -229,7 +229,7 @@ def _job_of(key: str) -> JobRef | None:
         guid = UUID(match[2])
     except ValueError:
         return None
-    return JobRef(match[1], guid) if str(guid) == match[2] else None  # its dashes may be at other places
+    return JobRef(match[1], guid) if str(guid) == match[2] else None  # UUID() ignores where the dashes are
 
 
 def _end(names: dict[str, ObjectInfo]) -> ObjectInfo | None:

@@ -110,7 +110,8 @@ class ObjectStore(Protocol):
     def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes in pieces of at most ``chunk_bytes``; it holds one or two pieces in memory.
 
-        It holds a file or a connection until its end. Who may leave earlier closes it (``contextlib.aclosing``).
+        The iterator holds a file or a connection until it ends. A caller that may stop earlier closes it
+        (``contextlib.aclosing``).
 
         Raises:
             ObjectNotFound: There is no such object.

@@ -30,7 +30,7 @@ from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.webhook import Head, HotReader, Ordinary, Routes, Webhook
 
 log = structlog.get_logger("pipeline.webhooks.handler")
-"""The logger of the plain way, whose lines have this origin."""
+"""The logger of the plain way, so that the lines of both ways have the same logger."""
 
 SERVER: Final = "card-pipeline"
 

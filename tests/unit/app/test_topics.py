@@ -154,7 +154,7 @@ async def test_a_broker_that_cannot_describe_topics_is_left_alone() -> None:
 
 
 def test_each_process_looks_at_the_topics_that_its_kafka_user_may_describe() -> None:
-    """As docs/explanation/security.md lists them."""
+    """docs/explanation/security.md lists these topics."""
     settings = Settings()
     found = {name: {str(spec.topic) for spec in topics_of(name, settings)} for name in ("ingress", *STAGES)}
     assert found["process"] == {

@@ -142,7 +142,7 @@ async def test_fewer_partitions_than_the_log_began_with_stop_the_stage() -> None
 
 
 async def test_two_members_that_begin_a_log_agree_on_its_partitions() -> None:
-    """The topic grows between their looks."""
+    """The topic grows between the first member's count and the second one's."""
     first, second = Topics(4), Topics(12)
     second.log = first.log
     second.start()

@@ -154,7 +154,7 @@ COMMANDS: Final[Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]]] = 
 def test_a_command_that_was_killed_anywhere_is_completed_by_its_id(
     tmp_path_factory: pytest.TempPathFactory, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """What it published and stored is then the same as if it had not been killed, repeats aside."""
+    """Apart from repeats, it publishes and stores the same as a command that was not killed."""
     if name == "cancel-removed":
         settings = (home / "pipeline.toml").read_text()
         (home / "pipeline.toml").write_text(settings.replace("ecs.acme", "ecs.other"))

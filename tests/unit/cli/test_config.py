@@ -113,7 +113,7 @@ def test_check_looks_into_tokens(home: Path, run: Run) -> None:
 
 
 def test_check_works_without_the_files_and_names_them(home: Path, run: Run) -> None:
-    """As in CI, where no secret is mounted."""
+    """In CI, for example, no secret is mounted."""
     (home / "webhook").unlink()
     (home / "token").unlink()
     assert run("config", "check").exit_code == 2

@@ -256,7 +256,7 @@ def test_a_foreign_record_and_an_unreadable_topic_are_warned_of(run: Run, letter
 def test_a_letter_in_the_topic_of_another_group_is_not_replayed(
     run: Run, letters: DeadLetterTopics, group: str, topic: Topic, kept_in: str
 ) -> None:
-    """Who may write to one dead-letter topic must not have a record published to a topic that only we write."""
+    """A user who may write to one dead-letter topic must not make us publish records to our own topics."""
     letters.put(record(topic, key=f"acme/{GUID}", value=ANNOUNCEMENT), group)
     letters.held[0] = replace(letters.held[0], topic=kept_in)
     result = run("dead-letters", "replay", "--code", "handler_poison", *WHY)
@@ -321,7 +321,7 @@ def test_a_replay_goes_to_its_topic_for_its_group_and_is_audited(run: Run, lette
 
 
 def test_the_same_command_replays_nothing_twice(run: Run, letters: DeadLetterTopics) -> None:
-    """What was replayed leaves the list; what failed again is another letter."""
+    """A replayed letter leaves the list. If its record fails again, that is another letter."""
     letters.put(record(offset=1))
     letters.put(record(offset=2))
     arguments = ("dead-letters", "replay", "--code", "handler_poison", *WHY)

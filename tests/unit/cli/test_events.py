@@ -207,7 +207,7 @@ def test_count_counts_what_is_printed_and_ends_the_reading(run: Run, topics: Top
 
 
 def test_without_a_name_all_open_topics_are_read(run: Run, topics: Topics) -> None:
-    """Neither step-ups nor quarantines."""
+    """It does not read step-ups and quarantines."""
     lines(run)
     assert topics.asked is not None
     assert topics.asked[0] == [
@@ -241,7 +241,7 @@ def test_topics_are_named_by_category_or_in_full(run: Run, topics: Topics) -> No
 
 @pytest.mark.parametrize("kafka", ["", 'topic_prefix = "acme."', 'topics = { "audit.events" = "our-audit" }'])
 def test_each_name_of_topics_export_can_be_read(run: Run, topics: Topics, home: Path, kafka: str) -> None:
-    """The cluster's name, and ours."""
+    """Both the name in the cluster and the name without its prefix work."""
     text = (home / "pipeline.toml").read_text().replace("[kafka]\n", f"[kafka]\n{kafka}\n")
     source = '[webhooks.shop]\nsource = "hmac"\nsecrets = [{ file = "webhook" }]\n'
     (home / "pipeline.toml").write_text(text + source)
@@ -277,7 +277,7 @@ def test_a_name_that_means_nothing_is_refused_with_those_that_do(run: Run, topic
 
 @pytest.mark.parametrize("weavr", [False, True])
 def test_without_weavr_its_topics_are_not_looked_for(run: Run, topics: Topics, *, weavr: bool) -> None:
-    """Who receives webhooks of GitHub alone gets no warning of 17 topics that nobody made."""
+    """An installation with webhooks of GitHub alone gets no warning about 17 missing topics."""
     table = '[weavr.acme]\nsecrets = [{ file = "webhook" }]\n' if weavr else ""
     with Path("pipeline.toml").open("a") as file:
         file.write(f'[webhooks.hub]\npreset = "github"\nsecrets = [{{ file = "webhook" }}]\n{table}')

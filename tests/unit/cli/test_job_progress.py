@@ -176,7 +176,7 @@ async def test_a_job_of_one_worker_shows_about_how_many_chunks_there_are() -> No
 
 @pytest.mark.parametrize("chunks", [100, 3000])
 async def test_a_look_costs_the_same_requests_for_any_number_of_chunks_but_for_the_listing(chunks: int) -> None:
-    """Also where many chunks are in work, or have waited."""
+    """This holds when many chunks are in work or have waited, too."""
     bucket = MemoryBucket()
     parts = REF.parts(GENERATION)
     start = Started(number=1, chunks=0, worker="w", host="h", at=BEGIN).model_dump_json().encode()

@@ -116,7 +116,7 @@ def test_the_second_half_is_signed_by_the_next_key(weavr: Weavr, run: Run) -> No
 
 
 def test_the_ledger_has_a_line_for_each_event(weavr: Weavr, run: Run) -> None:
-    """And neither body nor signature."""
+    """The lines hold neither body nor signature."""
     run(*ARGUMENTS, "--count", "50", "--broken", "0.2", "--ledger", "ledger.jsonl")
     entries = list(read_ledger(Path("ledger.jsonl")))
     assert sorted(entry.index for entry in entries) == list(range(50))
@@ -125,7 +125,7 @@ def test_the_ledger_has_a_line_for_each_event(weavr: Weavr, run: Run) -> None:
 
 
 def test_an_answer_that_is_not_as_it_must_be_is_exit_1(weavr: Weavr, run: Run) -> None:
-    """Named; only so many."""
+    """The command names the first wrong answers, up to a limit."""
     weavr.answer = lambda event: 401 if event.index < 30 else 204
     result = run(*ARGUMENTS, "--count", "60")
     assert result.exit_code == 1

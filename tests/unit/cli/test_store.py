@@ -130,7 +130,7 @@ def test_what_was_deleted_before_an_interruption_is_in_the_audit_log(
     publishers: list[RememberingPublisher],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And the repeated command adds what it deletes itself."""
+    """The repeated command adds an entry about what it deletes itself."""
     monkeypatch.setattr("pipeline.cli.store._BATCH", 1)
     delete, calls = LocalStore.delete_all, 0
 

@@ -185,7 +185,7 @@ def test_export_works_without_a_cluster(empty: Path, run: Run) -> None:
 
 
 def test_topics_of_configured_sources_are_topics_too(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With their own partitions and retention."""
+    """They have their own partitions and retention."""
     with (home / "pipeline.toml").open("a") as file:
         file.write(
             '[webhooks.shop]\npreset = "shopify"\nsecrets = [{ file = "s" }]\npartitions = 5\nretention_days = 0.5\n'

@@ -60,7 +60,7 @@ def test_every_field_is_decided() -> None:
 
 
 def test_nothing_is_on_the_list_that_no_event_has() -> None:
-    """But for the links of card batch jobs, which are as good as the files."""
+    """The only exception are the links of card batch jobs, because a link gives access to the file."""
     links = {"input_file_url", "result_upload_url"}
     assert links == SENSITIVE - NAMES
     assert links < set(BatchRequested.model_fields)

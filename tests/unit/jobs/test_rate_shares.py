@@ -132,7 +132,7 @@ def test_four_busy_workers_share_the_rate() -> None:
 
 
 def test_a_worker_that_is_alone_with_its_cards_has_the_whole_rate_from_the_start() -> None:
-    """However many others have none."""
+    """Workers without cards take no share."""
 
     async def scenario(fleet: Fleet) -> None:
         fleet.add(3, every=None)

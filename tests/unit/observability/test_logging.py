@@ -280,7 +280,7 @@ def test_a_library_that_repeats_itself_is_cut_short() -> None:
 
 
 def test_our_own_lines_are_never_left_out() -> None:
-    """Each tells of another job."""
+    """Each line is about another job."""
     stream = configure()
     for _ in range(10):
         structlog.get_logger("pipeline.package").warning("work_retried")

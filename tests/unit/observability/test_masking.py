@@ -250,7 +250,7 @@ def test_words_that_mean_something_else_in_logs_stay_readable(name: str) -> None
     ],
 )
 def test_names_that_hold_no_secret(name: str) -> None:
-    """The last word decides."""
+    """The last word of a name decides whether it names a secret."""
     assert not is_secret_name(name)
 
 
@@ -259,7 +259,7 @@ def test_names_that_hold_no_secret(name: str) -> None:
     [(4111111111111111, True), (4111111111111112, False), (378282246310005, True), (42, False), (4 * 10**19, False)],
 )
 def test_card_numbers_are_recognised(number: int, expected: bool) -> None:  # noqa: FBT001 - a parametrised expectation
-    """Length and check digit."""
+    """Length and check digit decide."""
     assert looks_like_card(number) is expected
 
 

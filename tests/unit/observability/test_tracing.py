@@ -59,7 +59,7 @@ def test_a_child_keeps_trace_and_flag() -> None:
 
 
 def test_random_ids_are_valid() -> None:
-    """What we send can be read by others."""
+    """Other programs can read the ids that we send."""
     context = continue_trace(None)
     assert parse_traceparent(context.traceparent) == context
     assert context.child() != context
@@ -84,7 +84,7 @@ def test_random_hex_has_the_wanted_length_and_gives_nothing_twice() -> None:
 
 
 def test_a_forked_child_gives_other_random_bytes() -> None:
-    """Else the trace ids of two processes would be the same."""
+    """Otherwise two processes would use the same trace ids."""
     new_hex = RandomHex()
     new_hex(16)
     read, write = os.pipe()

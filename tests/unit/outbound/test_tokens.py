@@ -302,7 +302,7 @@ async def test_a_refusal_is_not_repeated_before_the_server_allows_it(form: Form)
 
 
 async def test_ecs_says_why_it_refuses() -> None:
-    """Its words are quoted, masked."""
+    """The message quotes the text of ECS, masked."""
     async with world(ECS) as w:
         w.server.status = 403
         w.server.body = {"errors": [{"title": "no access", "detail": f"client_secret {SECRET}"}]}
@@ -312,7 +312,7 @@ async def test_ecs_says_why_it_refuses() -> None:
 
 
 async def test_an_unreachable_server_is_transient(form: Form) -> None:
-    """Time out."""
+    """A time-out is an example."""
     async with world(form, timeout_seconds=0.1) as w:
         w.server.delay = 0.2
         with pytest.raises(TokenUnavailable, match="token server 127") as caught:

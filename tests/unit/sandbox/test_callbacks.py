@@ -73,7 +73,7 @@ async def test_success_is_answered_as_in_the_batch_page(sandbox: Sandbox, http: 
 
 
 async def test_failure_needs_no_result_and_no_failed_count(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """records_failed is optional there."""
+    """In that case records_failed is optional."""
     job = await prepare(sandbox)
     body = {"success": False, "records_processed": 0, "error_message": "gone"}
     assert (await call_back(http, job, body, token=sandbox.token()))[0] == 200
@@ -259,7 +259,7 @@ class TestTokens:
 
 
 async def test_an_unknown_job_is_404(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """So is a GUID that is none."""
+    """A malformed GUID gets 404 too."""
     job = await prepare(sandbox)
     for guid in (str(uuid4()), "job-1"):
         url = job.callback_url.replace(str(job.job.guid), guid)
@@ -310,7 +310,7 @@ class TestRequestIds:
         assert (await call_back(http, other, token=token, request_id="r-1"))[0] == conflict
 
     async def test_another_id_for_a_confirmed_job_is_409(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-        """So is none at all."""
+        """A callback without an id gets 409 too."""
         job, token = await prepare(sandbox), sandbox.token()
         assert (await call_back(http, job, token=token, request_id="r-1"))[0] == 200
         assert (await call_back(http, job, token=token, request_id="r-2"))[0] == 409

@@ -43,7 +43,7 @@ async def test_a_key_with_another_card_is_refused(sandbox: Sandbox, http: aiohtt
 
 
 async def test_without_a_key_every_request_loads(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """And is counted as one without a key."""
+    """Each is also counted as a request without a key."""
     for _ in range(2):
         assert (await load(sandbox, http, {"card_number": GOOD}))[0] == 201
     assert (sandbox.card_api.counts.loaded, sandbox.card_api.counts.without_key) == (2, 2)
@@ -58,13 +58,13 @@ async def test_some_cards_are_declined(sandbox: Sandbox, http: aiohttp.ClientSes
 
 
 async def test_what_is_no_card_is_a_bad_request(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """Another document, or none."""
+    """The body is another JSON document, or empty."""
     assert (await load(sandbox, http, {"number": GOOD}))[0] == 400
     assert (await load(sandbox, http, [GOOD]))[0] == 400
 
 
 async def test_a_wrong_token_is_401(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """And is counted."""
+    """The request is counted."""
     assert (await load(sandbox, http, {"card_number": GOOD}, token="other"))[0] == 401
     assert sandbox.card_api.counts.unauthorized == 1
 

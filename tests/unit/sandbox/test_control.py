@@ -97,7 +97,7 @@ async def test_the_result_file_can_be_fetched(sandbox: Sandbox, http: aiohttp.Cl
 
 
 async def test_a_job_is_changed_expired_and_announced_again(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """What the Python API can, HTTP can."""
+    """The HTTP API can do the same as the Python API."""
     _, view = await call(
         http, sandbox, "POST", "/jobs", {"webhook_url": "http://127.0.0.1:9/", "cards": {"records": 3}}
     )

@@ -156,7 +156,7 @@ async def test_a_failure_with_a_wrong_callback_is_found(
 
 
 async def test_a_result_for_a_failed_job_is_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """Nothing must lie at ECS."""
+    """ECS must have no result of a failed job."""
     pipeline = Pipeline(sandbox, http, REFUSE)
     job = await pipeline.job()
     pipeline.result = "a,b\n"
@@ -164,7 +164,7 @@ async def test_a_result_for_a_failed_job_is_convicted(sandbox: Sandbox, http: ai
 
 
 async def test_a_changed_result_is_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """By record and column."""
+    """The finding names record and column."""
     pipeline = Pipeline(sandbox, http, VALIDATE)
     job = await pipeline.job()
     assert pipeline.result is not None
@@ -285,7 +285,7 @@ class TestProgram:
     def test_a_demo_that_does_not_run_is_exit_1(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        """With the reason."""
+        """The output gives the reason."""
         code, output, document = self.run(tmp_path, monkeypatch, error)
         assert code == 1
         assert "the demo ended early:" in output

@@ -135,7 +135,7 @@ def test_an_answer_that_must_not_be_is_convicted() -> None:
 
 
 def test_a_lost_answer_may_have_left_one_record_more() -> None:
-    """But not two."""
+    """Two records more are a finding."""
     entries = [entry(1, [None, 204], [204]), *sent()[1:]]
     topics = came()
     assert check(entries, topics) == []

@@ -128,7 +128,7 @@ async def test_the_books_balance_where_everything_is_as_it_must_be(
 async def test_what_is_not_delivered_in_time_is_a_finding(
     topics: Topics, key_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The waiting ends."""
+    """The demo stops waiting and reports it."""
     monkeypatch.setattr(act, "_DELIVERY_SECONDS", 0.02)
     monkeypatch.setattr(topics, "take", lambda _event: 204)
     outcome = await act.run_events("http://h", "broker:1", key_files, lambda _share: None)

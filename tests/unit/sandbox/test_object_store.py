@@ -280,7 +280,7 @@ class TestRanges:
                 assert await response.read() == whole[start:end]
 
     async def test_a_range_behind_the_end_is_416(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-        """With the size in Content-Range."""
+        """The answer has the size in Content-Range."""
         job = await prepare(sandbox)
         stored = sandbox.store.disk.get(job.job.input_key)
         assert stored is not None
@@ -289,7 +289,7 @@ class TestRanges:
             assert response.headers["Content-Range"] == f"bytes */{stored.size}"
 
     async def test_if_match_of_another_object_is_412(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-        """So is the old ETag after the object was changed."""
+        """The old ETag gets 412 too after the object was changed."""
         job = await prepare(sandbox)
         async with http.get(job.input_url) as response:
             etag = response.headers["ETag"]
@@ -298,7 +298,7 @@ class TestRanges:
         assert await refusal(await http.get(job.input_url, headers=headers)) == (412, "PreconditionFailed")
 
     async def test_if_none_match_is_304(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-        """Without a body."""
+        """The answer has no body."""
         job = await prepare(sandbox)
         async with http.get(job.input_url, headers={"If-None-Match": "*"}) as response:
             assert (response.status, await response.read()) == (304, b"")
@@ -319,7 +319,7 @@ class TestRanges:
         ],
     )
     def test_what_a_range_header_asks_for(self, value: str, expected: tuple[int, int] | None) -> None:
-        """What S3 cannot read it ignores."""
+        """S3 ignores a header that it cannot read, and so does the sandbox."""
         assert asked_range(value, 10) == expected
 
     @pytest.mark.parametrize("value", ["bytes=10-", "bytes=11-12", "bytes=-0"])

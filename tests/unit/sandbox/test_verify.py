@@ -241,7 +241,7 @@ def test_the_steps_of_a_job_are_read_in_order(store: Path) -> None:
 
 
 def test_a_store_without_log_has_no_steps(tmp_path: Path) -> None:
-    """And nothing is wrong with it."""
+    """That is no finding."""
     assert read_audit_log(tmp_path) == ({}, [])
 
 

@@ -290,7 +290,7 @@ def test_a_path_that_is_open_to_the_world_is_warned_of(tmp_path: Path) -> None:
     ],
 )
 def test_keys_of_which_none_counts_are_warned_of(tmp_path: Path, dates: str, *, warned: bool) -> None:
-    """Then whatever comes is answered 503."""
+    """The ingress would answer 503 to every request."""
     secrets = f'secrets = [{{ file = "key", {dates} }}]\n'
     text = f'[weavr.acme]\n{secrets}[webhooks.shop]\npreset = "slack"\n{secrets}'
     warnings = review(loaded(tmp_path, text), now=datetime(2026, 1, 1, tzinfo=UTC)).warnings

@@ -214,6 +214,6 @@ def test_credentials_that_cross_the_network_readable_are_warned_of() -> None:
     ],
 )
 def test_two_columns_of_one_name_are_refused(csv: dict[str, object], said: str) -> None:
-    """Else every job of the integration failed, after its first file."""
+    """Otherwise every job of the integration would fail, after its first file."""
     found = reviewed(ecs={"acme": ECS | {"callback": {"token_file": __file__}, "csv": csv}})
     assert next(line for line in found.problems if line.startswith("ecs.acme.csv")).startswith(f"ecs.acme.{said}")

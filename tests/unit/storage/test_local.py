@@ -308,7 +308,7 @@ async def test_old_leftovers_of_killed_processes_are_cleaned_and_young_ones_stay
 
 
 async def test_a_worker_that_only_writes_cleans_up_too(root: Path, store: LocalStore) -> None:
-    """What a killed process left may hold card data: it must not wait for the next start of a worker."""
+    """The leftovers of a killed process may hold card data, so they must not stay until the next start of a worker."""
     await store.create("a", b"1")
     old = root / ".incoming" / "killed"
     old.write_bytes(b"9999990000000006,ok\n")

@@ -114,7 +114,7 @@ async def test_a_repeat_that_comes_while_the_first_is_tried_again_waits_for_noth
 
 
 async def test_a_repeat_of_a_dead_letter_is_not_handled(log: FakeLog) -> None:
-    """The group has it, in its dead letters."""
+    """The group has the first one among its dead letters, so a replay can bring it back."""
 
     async def act(event: Event[Any]) -> None:
         if event.id == "a":

@@ -63,7 +63,7 @@ def documents(answer: Answer) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("answer", REFUSALS)
 def test_every_problem_document_fits_the_schema(answer: Answer) -> None:
-    """And has no member that the schema does not name."""
+    """It has no member that the schema does not name."""
     closed = SCHEMA | {"additionalProperties": False}
     for document in documents(answer):
         jsonschema.validate(document, closed)

@@ -390,7 +390,7 @@ async def test_a_body_of_small_chunks_is_read(size: int) -> None:
 
 
 async def test_no_log_line_repeats_what_a_broken_body_held() -> None:
-    """Neither of ours nor of the library."""
+    """This holds for our own lines and for those of the library."""
     with capture_logs() as logs:
         async with (
             serving(MemoryPublisher(), settings=SETTINGS) as here,

@@ -128,7 +128,7 @@ async def test_a_flood_of_refusals_is_a_few_lines_and_a_number() -> None:
 
 
 async def test_after_a_minute_refusals_have_lines_again() -> None:
-    """Also those that answer for our own fault, which are errors."""
+    """The same holds for answers to our own faults, which are logged as errors."""
     refusals = RefusalLog()
     with capture_logs() as logs:
         for _ in range(11):

@@ -89,7 +89,7 @@ def test_without_a_required_field_a_body_does_not_fit(path: str) -> None:
 
 
 def test_a_deprecated_field_may_be_gone() -> None:
-    """Else all authorisations would be in quarantine from the day on which Weavr drops it."""
+    """Otherwise all authorisations would go to quarantine on the day on which Weavr drops it."""
     path = "/managed_cards/authorisations/watch"
     body = body_of(path, rng(1))
     del body["merchantName"]
@@ -151,7 +151,7 @@ def otherwise_written(body: dict[str, Any], root: dict[str, Any]) -> dict[str, A
 
 @pytest.mark.parametrize("path", PATHS)
 def test_nothing_sensitive_is_in_a_representation(path: str) -> None:
-    """It ends in logs and tracebacks."""
+    """Representations get into logs and tracebacks."""
     made = planted(path, rng(5))
     shown = repr(read(path, made.body))
     assert [marker for marker in made.markers if marker in shown] == []

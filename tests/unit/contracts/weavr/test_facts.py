@@ -110,7 +110,7 @@ def test_the_table_has_the_kinds_of_the_description() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_model_is_called_as_in_the_description(path: str) -> None:
-    """So that Weavr's own documentation is found by it."""
+    """So a reader finds the model in Weavr's documentation by its name."""
     assert BY_PATH[path].model.__name__ == document()["events"][path]["schema"]
 
 

@@ -130,7 +130,7 @@ async def test_blank_lines_are_left_out(target: object) -> None:
 
 @BOTH
 async def test_an_empty_value_in_a_file_of_one_column_is_a_record_only_when_quoted(target: object) -> None:
-    """As a bare line it is blank."""
+    """A line without quotes is a blank line."""
     result, summary = await run(b'card_number\n""\n\n', target)
     assert result == b'card_number,status,message\n"",ok,\n'
     assert summary.records == 1
@@ -364,7 +364,7 @@ async def test_an_error_says_nothing_of_columns_that_the_processor_does_not_name
 
 
 async def test_a_columnar_processor_may_return_nulls_and_dictionaries_for_text() -> None:
-    """Null is empty."""
+    """A null becomes an empty value."""
 
     class Nulls:
         result_columns = ("own",)
@@ -452,7 +452,7 @@ async def test_files_without_records_have_a_result_without_records(
 
 
 async def test_a_card_error_fails_that_card_with_its_message() -> None:
-    """Others go on."""
+    """The other cards are processed."""
 
     async def refuse(card: Card, _context: JobContext) -> None:
         if card.number == "2":

@@ -116,7 +116,7 @@ async def test_an_error_of_the_call_is_one_of_all_its_cards() -> None:
 
 
 async def test_a_call_without_an_answer_is_repeated_under_the_same_key() -> None:
-    """It may have had its effect."""
+    """The service may have done its work."""
 
     def gone(_group: CardGroup) -> Answers:
         raise TransientCardError("no answer", unavailable=True)

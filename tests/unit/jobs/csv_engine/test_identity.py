@@ -32,7 +32,7 @@ def test_an_idempotency_key_is_a_uuid_of_version_8(integration: str, job: UUID, 
 
 
 def test_idempotency_keys_differ_by_integration_job_and_record() -> None:
-    """And only by those."""
+    """Nothing else changes a key."""
     keys = {
         idempotency_key("a", JOB, 1),
         idempotency_key("b", JOB, 1),

@@ -69,7 +69,7 @@ def test_names_are_unquoted_and_decoded() -> None:
     [(b"card_number,a,b,a\n", "2 and 4"), (b'card_number,a,"a"\n', "2 and 3"), (b"a,b,a,b,a\n", "1, 3 and 5")],
 )
 def test_doubled_names_refuse_the_file(header: bytes, columns: str) -> None:
-    """Otherwise the last would win, silently."""
+    """Otherwise the last column of the name would win without a word."""
     assert code(header) == ("csv_header_duplicate", f"Columns {columns} have the same name.")
 
 
@@ -96,7 +96,7 @@ def test_names_that_the_engine_uses_refuse_the_file() -> None:
 
 
 def test_the_card_column_is_found_by_name_or_number() -> None:
-    """A name that is a number is a name first."""
+    """If a column is named by a number, that name decides before the position."""
     assert layout(b"id,card_number\n").card == 1
     assert layout(b"id,pan\n", card_column="2").card == 1
     assert layout(b"2,pan\n", card_column="2").card == 0

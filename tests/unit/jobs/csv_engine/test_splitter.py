@@ -219,7 +219,7 @@ def test_excels_separator_line_sets_the_delimiter(line: bytes) -> None:
 
 
 def test_a_fault_behind_the_separator_line_names_its_line() -> None:
-    """The separator line is line 1."""
+    """Lines are counted from the separator line, which is line 1."""
     assert refusal(b'sep=;\na;b\n1;x"y\n') == ("csv_quote_in_unquoted_field", 3)
     assert refusal(b'sep=;\na;"b";"c\n') == ("csv_unterminated_quote", 2)
 

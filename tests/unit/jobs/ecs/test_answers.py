@@ -197,7 +197,7 @@ def test_what_ecs_writes_is_masked(planted: str, gone: str, form: str) -> None:
 
 
 def test_what_is_kept_is_at_most_300_characters() -> None:
-    """However much comes."""
+    """The limit holds for an answer of any size."""
     body = encoded({"errors": [{"detail": "word " * 20_000}]})
     detail = interpret(400, body, job_guid=GUID).detail
     assert len(detail) <= 300

@@ -228,7 +228,6 @@ async def test_an_answer_that_is_not_about_the_job_is_transient(status: int, bod
 
 
 async def test_retry_after_may_be_a_date_and_may_be_missing() -> None:
-    """Both forms of the header."""
     async with world(says(503, b"", Retry_After="Wed, 21 Jan 2026 22:51:00 GMT"), says(503)) as w:
         with pytest.raises(TransientError) as caught:
             await w.notify()
@@ -275,7 +274,7 @@ async def test_a_second_401_is_transient_with_an_alarm() -> None:
 
 
 async def test_the_same_token_is_not_sent_again() -> None:
-    """Its answer is known."""
+    """ECS would reject it again."""
     async with world(says(401)) as w:
         with pytest.raises(TransientError, match="callback_unauthorized"):
             await w.notify()
@@ -355,7 +354,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_a_refused_connection_means_not_sent() -> None:
-    """ECS cannot have heard it."""
+    """ECS cannot have received the callback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     rules = HostRules(callback=(f"127.0.0.1:{port}",), allow_http=True, allow_private=True)
@@ -470,7 +469,7 @@ async def test_no_secret_reaches_log_error_or_answer() -> None:
 
 
 async def test_the_fake_caller_plays_its_script() -> None:
-    """For the tests of stages."""
+    """The tests of stages use it."""
     refused = Answer("refused", 409, "callback_conflict", "")
     fake = FakeCaller([refused, TransientError("callback_unanswered", "lost")])
     url = SecretStr("https://h/p")

@@ -294,7 +294,7 @@ def test_before_the_first_look_it_is_not_ready(tmp_path: Path) -> None:
 
 
 async def test_the_watch_looks_again_and_again(tmp_path: Path) -> None:
-    """Without a callback, without a restart."""
+    """It needs neither a callback nor a restart for that."""
     path = tmp_path / "token"
     found = TokenWatch(provider(path), integration="acme", metrics=Metrics(), clock=lambda: NOW, resume=Resumes())
     task = asyncio.ensure_future(found.run(interval=0.001))
@@ -387,7 +387,7 @@ async def test_a_whole_integration_by_oauth() -> None:
 
 
 async def test_a_whole_integration_by_token_file(tmp_path: Path) -> None:
-    """The other way."""
+    """The test before this one uses OAuth client credentials."""
     path = tmp_path / "token"
     path.write_text("opaque-token")
     partner = EcsPartner(CallbackSettings(token_file=path))

@@ -240,7 +240,7 @@ async def test_the_token_is_sent_and_read_again_when_its_file_changes(service: S
 
 
 async def test_a_token_may_have_a_header_of_its_own(service: Service, tmp_path: Path) -> None:
-    """As an API key."""
+    """An API key is an example."""
     (tmp_path / "key").write_text("k")
     await service.run(
         token_file=str(tmp_path / "key"), token_header="X-Api-Key", token_prefix="", idempotency_header=""
@@ -290,7 +290,7 @@ async def test_network_errors_are_tried_again_and_named_by_kind(service: Service
 
 
 async def test_a_slow_answer_is_given_up(service: Service) -> None:
-    """After the configured time, body included."""
+    """The configured time bounds the whole answer, with its body."""
 
     async def hang(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(5)
@@ -309,7 +309,7 @@ async def test_a_private_address_must_be_allowed(service: Service) -> None:
 
 
 async def test_headers_are_sent_as_configured(service: Service) -> None:
-    """A content type too."""
+    """A content type may be among them."""
     await service.run(headers={"X-Programme": "gold", "Content-Type": "application/vnd.api+json"}, body={"a": 1})
     headers = service.asked[0][2]
     assert (headers["X-Programme"], headers["Content-Type"]) == ("gold", "application/vnd.api+json")
@@ -352,7 +352,7 @@ async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], said: str) -> None:
-    """Before any card."""
+    """The error comes before any card is processed."""
     with pytest.raises(FatalError) as caught:
         adopt(Http, ProcessorSettings(name="http", options=options))
     assert said in caught.value.message

@@ -185,7 +185,7 @@ async def mutual_tls(folder: Path, client: Path) -> AsyncIterator[tuple[str, Pat
 
 
 async def test_the_client_certificate_is_shown(tmp_path: Path) -> None:
-    """And without one the service is not reached."""
+    """The service accepts no connection without it."""
     client = certificate(tmp_path, "client")
     async with mutual_tls(tmp_path, client[0]) as (url, ca_file, seen):
         network = NetworkSettings(ca_file=ca_file)

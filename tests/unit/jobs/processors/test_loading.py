@@ -59,7 +59,7 @@ def test_the_built_in_processors_are_found_by_name() -> None:
 
 
 def test_an_unknown_name_lists_what_is_installed() -> None:
-    """And says how to name one's own."""
+    """The message also says how to name a processor of your own."""
     message = refused_name("valdiate")
     assert "'valdiate'" in message
     assert "http, validate" in message
@@ -78,7 +78,7 @@ def test_a_module_and_name_are_imported(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_module_that_is_not_found_says_how_to_make_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a package whose submodule is missing."""
+    """The same holds for a package whose submodule is missing."""
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -126,7 +126,7 @@ def test_a_path_or_another_form_is_refused_with_an_example(name: str) -> None:
 def test_a_module_that_fails_while_it_is_imported_is_named_by_its_line(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not by the line of Python's own import."""
+    """The line is not one of Python's own import system."""
     (tmp_path / "my_broken_module.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     message = re.sub(r"\([^)]*pathlib[^)]*\)", "(pathlib.py)", refused_name("my_broken_module:check"))
@@ -136,7 +136,7 @@ def test_a_module_that_fails_while_it_is_imported_is_named_by_its_line(
 
 
 async def test_a_class_gets_its_options_as_keywords() -> None:
-    """Defaults are its own."""
+    """An option that the settings lack has the default of the class."""
     rows = await run_processor(Plain, [{"card_number": "1"}], programme="gold")
     assert rows == [{"card_number": "1", "status": "ok", "message": "gold"}]
 
@@ -150,7 +150,7 @@ async def test_a_class_gets_its_options_as_keywords() -> None:
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
-    """Before any card."""
+    """The error comes before any card is processed."""
     code, message = refused(Plain, **options)
     assert code == "processor_options"
     assert said in message

@@ -49,7 +49,7 @@ async def test_letters_can_be_allowed_where_there_is_no_check_digit() -> None:
 
 
 async def test_prefixes_limit_the_issuers() -> None:
-    """Any of them will do."""
+    """A number with any of the prefixes is accepted."""
     assert await messages(GOOD, "5555555555554444", "378282246310005", prefixes=["4", "37"]) == [
         "",
         "card number begins with none of the allowed prefixes",

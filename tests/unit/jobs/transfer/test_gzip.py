@@ -106,7 +106,7 @@ async def test_a_refusal_quotes_no_token_of_its_own_making() -> None:
 
 
 async def test_empty_object_with_gzip_header() -> None:
-    """An empty object is an empty file."""
+    """An empty object is read as an empty file, whatever its header says."""
     async with ground(whole(b"", Content_Encoding="gzip")) as store:
         assert (await store.fetch())[1] == b""
 
@@ -126,7 +126,6 @@ async def test_first_byte_alone() -> None:
 
 
 async def test_one_byte_file() -> None:
-    """A file of one byte is not gzip."""
     async with ground(whole(b"\x1f")) as store:
         assert (await store.fetch())[1] == b"\x1f"
 

@@ -180,7 +180,7 @@ def test_a_body_without_entity_says_so() -> None:
 
 
 def test_one_id_is_always_of_one_instrument() -> None:
-    """Else the fees of one card would have two keys."""
+    """Otherwise the fees of one card would have two keys."""
     types = {
         body_of("/fees/watch", rng(seed), entity="99112233445566778")["chargeFee"]["source"]["type"]
         for seed in range(9)

@@ -55,7 +55,7 @@ def test_the_same_plan_makes_the_same_events() -> None:
 
 
 def test_each_event_has_a_timestamp_and_an_id_of_its_own() -> None:
-    """None of the future."""
+    """No timestamp is in the future."""
     events = made(count=1000, call_refs=0.5, entities=2)
     times = [int(headers(event)["published-timestamp"]) for event in events]
     assert times == list(range(NOW_MS - 1000, NOW_MS))

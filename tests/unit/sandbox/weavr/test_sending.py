@@ -87,7 +87,7 @@ async def test_retries_are_compressed() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429])
 async def test_another_4xx_loses_the_event(status: int) -> None:
-    """429 included."""
+    """This includes 429."""
     webhook, totals, _ = await sent(always(status))
     assert webhook.came[0] == [0.0]
     assert totals.outcomes == {"refused": 1}

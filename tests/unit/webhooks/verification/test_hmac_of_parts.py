@@ -85,7 +85,7 @@ def test_signature_of_another_length_is_malformed(value: bytes) -> None:
 
 
 def test_bytes_that_are_no_ascii_are_refused_like_any_wrong_signature() -> None:
-    """Bytes that are no ascii are refused as malformed."""
+    """The reason is `signature_malformed`."""
     assert _refusal((("X-Sig", b"\xff" * 64),)) is Reason.SIGNATURE_MALFORMED
 
 
@@ -299,7 +299,7 @@ def test_fields_may_be_parted_by_semicolons_behind_a_prefix() -> None:
     ("writing", "value"), [("hex", "abc"), ("hex", "zz"), ("hex", "é"), ("base64", "a"), ("base64", "a-_b")]
 )
 def test_a_secret_that_is_written_otherwise_is_named_when_the_scheme_is_built(writing: str, value: str) -> None:
-    """A secret that is written otherwise is named when the scheme is built; its value is not."""
+    """The error shows the secret's name and not its value."""
     with pytest.raises(FatalError) as caught:
         _verify((), _secret(value), key=writing)
     assert caught.value.code == "secret_malformed"

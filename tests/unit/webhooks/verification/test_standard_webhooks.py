@@ -189,7 +189,7 @@ def test_a_secret_that_is_no_base64_is_named_when_the_scheme_is_built(value: str
 
 @given(data=st.data())
 def test_any_changed_byte_of_an_asymmetric_signature_is_refused(data: st.DataObject) -> None:
-    """Law: one signature, one spelling."""
+    """Each signature has exactly one spelling."""
     raw = bytearray(base64.b64decode(ED25519_SIGNATURES[0]))
     raw[data.draw(st.integers(0, 63))] ^= data.draw(st.integers(1, 255))
     assert refusal(standard_headers("v1a," + base64.b64encode(raw).decode())) is Reason.NOT_VERIFIED

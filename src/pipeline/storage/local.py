@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
@@ -200,7 +200,8 @@ class LocalStore:
                 continue
             except OSError as error:
                 if error.errno in {errno.EPERM, errno.ENOTSUP}:
-                    raise _no_links(self._root) from error
+                    problem = f"The file system of {self._root} has no hard links, which the store needs"
+                    raise FatalError("store_without_create", f"{problem}: use another file system") from error
                 raise
             return True
         raise StoreUnavailable(
@@ -342,14 +343,26 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 @contextlib.asynccontextmanager
 async def _opened(path: Path) -> AsyncIterator[AsyncBufferedReader]:
-    """Open a file for reading. The thread that opens it cannot be cancelled, so a cancelled caller waits for it."""
+    """Open a file for reading; close it even if the caller is cancelled meanwhile."""
     opening = asyncio.ensure_future(aiofiles.open(path, "rb"))
     try:
-        yield await asyncio.shield(opening)
+        await _ended(opening)
+        yield opening.result()
     finally:
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            await opening.result().close()
+        if not opening.cancelled() and opening.exception() is None:
+            await _ended(asyncio.ensure_future(opening.result().close()))
+
+
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Wait for work in a thread. Its cancellation could lose the open file, so a cancelled caller waits as well."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _inode(folder: Path) -> int | None:
@@ -383,10 +396,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _no_links(root: Path) -> FatalError:
-    return FatalError(
-        "store_without_create",
-        f"The file system of {root} has no hard links, which the store needs: use another file system",
-    )

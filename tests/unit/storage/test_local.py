@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import aiofiles
@@ -212,6 +214,24 @@ async def test_a_reader_cancelled_while_its_file_opens_closes_the_file(store: Lo
             os.write(writer, b"x")
     finally:
         os.close(writer)
+
+
+async def test_readers_cancelled_at_any_moment_close_their_files(store: LocalStore) -> None:
+    await store.create("a", b"12345")
+
+    async def read() -> None:
+        async with aclosing(store.stream("a", chunk_bytes=2)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(len, piece)
+
+    for turns in range(200):
+        readers = [asyncio.create_task(read()) for _ in range(4)]
+        for _ in range(turns % 20):
+            await asyncio.sleep(turns % 3 / 10_000)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+    gc.collect()  # an unclosed file warns, and warnings are errors
 
 
 async def test_a_folder_that_is_no_folder_is_reported(tmp_path: Path) -> None:

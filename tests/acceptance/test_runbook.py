@@ -126,7 +126,7 @@ async def test_a_command_of_the_runbook_works(world: World, quote: Quoted) -> No
         quote.command.make_context(quote.names[-1], argv[len(quote.names) :], resilient_parsing=False)
     elif not quote.is_mention:
         if _JOBS.get(quote.names[-1]) == "held" and "JOB" in quote.arguments:
-            await until(lambda: world.flow.markers(world.jobs["held"], "due"), 60.0)
+            await until(lambda: bool(world.flow.markers(world.jobs["held"], "due")), 60.0)
         code, said, problem = await world.flow.command(*argv)
         assert code == 0, f"{said}\n{problem}"
 

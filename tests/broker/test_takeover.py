@@ -18,7 +18,7 @@ from support.paths import SUPPORT
 
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost
-from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings, KeyedConsumer
+from pipeline.kafka import BrokerUnavailable, ConsumerSettings, KafkaPublisher, KafkaSettings, KeyedConsumer
 from pipeline.kafka.protocols import Lease
 
 
@@ -148,10 +148,21 @@ async def test_a_restarted_broker_finds_its_members_again(
         apache_kafka.stop()
         await asyncio.sleep(3.0)
         apache_kafka.start()
-        await publisher.publish(outgoing("k", b"after"))
+        async with asyncio.timeout(120):  # it answers before it leads its partitions again
+            while not await _published(publisher, b"after"):
+                pass
         await until(lambda: b"after" in notebook.values() or task.done())
         assert not task.done()
         assert consumer.alive
+
+
+async def _published(publisher: KafkaPublisher, value: bytes) -> bool:
+    try:
+        await publisher.publish(outgoing("k", value))
+    except BrokerUnavailable:
+        await asyncio.sleep(0.5)
+        return False
+    return True
 
 
 def _consumer(

@@ -200,8 +200,10 @@ class LocalStore:
                 continue
             except OSError as error:
                 if error.errno in {errno.EPERM, errno.ENOTSUP}:
-                    problem = f"The file system of {self._root} has no hard links, which the store needs"
-                    raise FatalError("store_without_create", f"{problem}: use another file system") from error
+                    raise FatalError(
+                        "store_without_create",
+                        f"The file system of {self._root} has no hard links, which the store needs: use another one",
+                    ) from error
                 raise
             return True
         raise StoreUnavailable(

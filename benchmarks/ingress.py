@@ -49,8 +49,8 @@ TARGETS: Final = {
     _TAIL: 3.0,
 }
 CEILINGS: Final = {
-    _CPU.format(LOADS["events"]): 3.8,
-    _CPU.format(LOADS["authorisations"]): 3.2,
+    _CPU.format(LOADS["events"]): 3.5,
+    _CPU.format(LOADS["authorisations"]): 3.6,
     _CPU.format(LOADS["announcements"]): 3.8,
     _TAIL: 8.0,
 }

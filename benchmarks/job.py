@@ -36,8 +36,8 @@ P50: Final = f"{_IDLE}: p50 against 60 ms"
 P99: Final = f"{_IDLE}: p99 against 200 ms"
 RATE: Final = "200-card job: jobs/s / bare script"
 
-FLOORS: Final[dict[str, float]] = {}
-CEILINGS: Final[dict[str, float]] = {}
+FLOORS: Final = {RATE: 0.08}
+CEILINGS: Final = {P50: 2.5, P99: 2.0}
 TARGETS: Final = {P50: 1.0, P99: 1.0, RATE: 0.25}
 
 

@@ -40,7 +40,7 @@ MEMORY_MB: Final = {
 
 FLOORS: Final[dict[str, float]] = {}
 TARGETS: Final = {HELP: 0.6, READY: 2.5} | dict.fromkeys(MEMORY_MB, 1.0)
-CEILINGS: Final = {HELP: 0.6, READY: 4.0} | dict.fromkeys(MEMORY_MB, 1.25) | {"idle memory, process worker": 1.6}
+CEILINGS: Final = {HELP: 0.6, READY: 3.2} | dict.fromkeys(MEMORY_MB, 1.25) | {"idle memory, process worker": 1.6}
 
 _LIBRARIES: Final = "import aiohttp, aiokafka, pydantic"
 _SUBSCRIBER: Final = "import sys; sys.modules['rich'] = None; import pipeline.subscriber"

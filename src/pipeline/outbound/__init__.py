@@ -11,7 +11,7 @@ from pipeline.outbound.answers import (
 from pipeline.outbound.breaker import NO_CIRCUIT, Call, Circuit, CircuitOpen, CircuitPurpose, Circuits, HostUnavailable
 from pipeline.outbound.pace import Grant, Pace
 from pipeline.outbound.rules import FIELDS, check_url
-from pipeline.outbound.session import open_session, tls_context
+from pipeline.outbound.session import open_session, session_tls, tls_context
 from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose, TokenUrl
 from pipeline.outbound.tokens import ClientCredentials, FormTokens, Token, TokenFormat, TokenUnavailable, checked_token
 from pipeline.outbound.urls import AddressRefused, MalformedUrl, UrlParts, host_of, redact, request_url, split_url
@@ -51,6 +51,7 @@ __all__ = [
     "redact",
     "request_url",
     "retry_after_seconds",
+    "session_tls",
     "split_url",
     "tls_context",
 ]

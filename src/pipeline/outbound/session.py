@@ -43,7 +43,7 @@ def open_session(
     timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
     read_buffer_bytes: int = _READ_BUFFER,
     resolver: AbstractResolver | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | bool | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session for the URLs of one purpose; call it in a running loop and close it.
 
@@ -58,14 +58,14 @@ def open_session(
         timeout: Default for requests without their own timeout.
         read_buffer_bytes: The connection is paused when twice as many bytes are waiting to be read.
         resolver: Resolves names instead of the system; the session checks its addresses in the same way.
-        tls: Replaces the TLS context that trusts the authorities of ``network``. aiohttp has one for the system's.
+        tls: Replaces what :func:`session_tls` returns for ``network``.
 
     Raises:
         FatalError: The CA bundle cannot be read.
     """
     proxy = network.proxy.get_secret_value() if network.proxy is not None else None
     connector = aiohttp.TCPConnector(
-        ssl=tls or (True if network.ca_file is None else tls_context(network)),  # True: aiohttp's own, made once
+        ssl=session_tls(network) if tls is None else tls,
         resolver=resolver or aiohttp.ThreadedResolver(),
         socket_factory=None if proxy else _socket_factory(rules, purpose),
         limit=0,  # callers limit concurrent requests; waiting for a slot here would have no timeout
@@ -85,6 +85,17 @@ def open_session(
         trust_env=False,
         raise_for_status=False,
     )
+
+
+def session_tls(network: NetworkSettings) -> ssl.SSLContext | bool:
+    """Return what verifies servers in a session. True is aiohttp's own context, which trusts the system's CAs.
+
+    aiohttp makes that one once; another one takes tens of milliseconds.
+
+    Raises:
+        FatalError: The CA bundle cannot be read.
+    """
+    return True if network.ca_file is None else tls_context(network)
 
 
 def tls_context(network: NetworkSettings) -> ssl.SSLContext:

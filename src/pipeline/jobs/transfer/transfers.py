@@ -13,7 +13,7 @@ from pipeline.jobs.transfer.protocols import Downloader, Uploader
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.upload import HttpUploader
 from pipeline.observability import Metrics
-from pipeline.outbound import Circuit, CircuitPurpose, Circuits, HostRules, NetworkSettings, open_session, tls_context
+from pipeline.outbound import Circuit, CircuitPurpose, Circuits, HostRules, NetworkSettings, open_session, session_tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ async def open_transfers(
     # the client pauses a connection when twice its buffer waits to be read
     circuit_of = circuit_of or partial(Circuits(metrics).of, "")
     ahead = settings.read_ahead_bytes // 2
-    tls = tls_context(network) if network.ca_file is not None else None  # one for both sessions
+    tls = session_tls(network)  # one for both sessions
     async with (
         open_session(rules, network, "input", read_buffer_bytes=ahead, tls=tls) as source,
         open_session(rules, network, "result", tls=tls) as target,

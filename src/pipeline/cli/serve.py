@@ -28,7 +28,7 @@ Logs go to stderr. SIGTERM or SIGINT stops it in an orderly way, with exit code 
 _OBJECTS_PER_COLLECTION: Final = {"ingress": 10_000}
 """How many new objects start a run of the garbage collector, by process.
 
-The requests in work hold more than Python's default of 700. With the default, most runs would find nothing to free.
+Python's default is 700. The requests in work hold more objects than that, so most runs would find nothing to free.
 """
 _OBJECTS_OF_STAGES: Final = 700
 """The same for every other process. A stage holds chunks of files, so unused ones must be freed soon."""
